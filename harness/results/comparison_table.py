@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.results.table_format import difference_interval, markdown_table, p_value, points
 from harness.scoring.paired_comparison import PairedComparison
+from harness.stats.intervals import SMALL_SAMPLE
 
 if TYPE_CHECKING:
     from harness.recipes.recipe_comparison import ComparedRecipes
@@ -45,13 +46,25 @@ def comparison_footnote(comparisons: Sequence[PairedComparison], family: int | N
     Args:
         family: the number of comparisons that were corrected together, if more than these.
     """
-    over = "one comparison" if len(comparisons) == 1 else f"these {len(comparisons)} comparisons"
-    if family is not None and family > len(comparisons):
-        over = f"the {family} comparisons of all datasets here"
+    small = any(c.comparison.tasks < SMALL_SAMPLE and c.comparison.low is not None for c in comparisons)
+    level = f" (with fewer than {SMALL_SAMPLE} tasks at the higher level that Student's t asks for)" if small else ""
     return (
-        "Percentage points, paired by task; p by sign flips or McNemar's exact test, Holm-corrected over "
-        f"{over}; resolvable: the smallest difference that this many tasks resolve at 80 % power."
+        f"Percentage points, paired by task; intervals by the bootstrap{level}; p by sign flips or McNemar's exact "
+        f"test, Holm-corrected over {corrected_together(len(comparisons), family)}; resolvable: the smallest "
+        "difference that this many tasks resolve at 80 % power."
     )
+
+
+def corrected_together(count: int, family: int | None = None) -> str:
+    """Return in words which comparisons Holm's correction is over; other tables of a document have their own.
+
+    Args:
+        count: the number of comparisons in the table.
+        family: the number that was corrected together, if more than these.
+    """
+    if family is not None and family > count:
+        return f"the {family} such comparisons of all datasets here alone"
+    return "one comparison" if count == 1 else f"these {count} comparisons alone"
 
 
 def comparison_text(row: PairedComparison, shown: int | None = None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from harness.recipes.recipe_comparison import ComparedRecipes
 from harness.recipes.recipe_runs import RecipeRuns
-from harness.results.comparison_table import verdict_text
+from harness.results.comparison_table import corrected_together, verdict_text
 from harness.results.table_format import difference_interval, markdown_table, p_value, percent, points
 
 ADAPTERS_ONLY = (
@@ -38,7 +38,7 @@ def _cells(row: ComparedRecipes) -> list[str]:
 
 
 def runs_wanted(row: ComparedRecipes) -> str:
-    """Return the number of training runs of each recipe that resolve the observed difference, if more than there are."""
+    """Return how many training runs of each recipe resolve the observed difference, if more than there are."""
     if row.runs_needed is not None:
         return str(row.runs_needed) if needs_more_runs(row) else "–"
     return "–" if row.comparison.shares is None or not row.comparison.delta else "more tasks"
@@ -55,9 +55,7 @@ def recipe_footnote(rows: Sequence[ComparedRecipes], family: int | None = None) 
     Args:
         family: the number of comparisons that were corrected together, if more than these.
     """
-    over = "one comparison" if len(rows) == 1 else f"these {len(rows)} comparisons"
-    if family is not None and family > len(rows):
-        over = f"the {family} comparisons of all datasets here"
+    over = corrected_together(len(rows), family)
     text = (
         "Recipes, not adapters: percentage points with 95 % intervals over tasks and training runs (Student's t), for "
         f"other tasks of this kind and other training runs of both recipes; p Holm-corrected over {over}; runs wanted: "

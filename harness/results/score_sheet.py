@@ -59,8 +59,8 @@ def score_saved_predictions(
     if rules is not None:
         rule_scores, skipped = _score_rules(saved, voted, rules)
         warnings += skipped
-        results = ResultsWithRules(**dict(results), rules=rule_results(rule_scores, saved.seed))
-        parts.append(rules_text(rule_scores, saved.seed))
+        results = ResultsWithRules(**dict(results), rules=rule_results(rule_scores, saved.seed, resamples))
+        parts.append(rules_text(rule_scores, saved.seed, confidence, resamples))
     if saved.pool is not None:
         headline = results.models[POOL].rule
         name = VOTE if headline is None else headline.name

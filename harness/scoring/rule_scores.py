@@ -15,6 +15,7 @@ from harness.predictions.pooled_outputs import lacks_logprobs
 from harness.predictions.prediction_groups import ModelPredictions
 from harness.scoring.model_scores import ModelScores, true_outputs
 from harness.scoring.paired_comparison import PairedComparison, compare_pairs, pairs_with_first
+from harness.stats.intervals import CONFIDENCE, RESAMPLES
 from harness.voting.metrics import OutputScore, average_outputs
 from harness.voting.ranking import RankedGrid, probability_in_top, split_ties
 from harness.voting.selection_rules import RULES, Rule, get_rule, unrescored_grids
@@ -156,7 +157,11 @@ def place_shares(ranking: Sequence[RankedGrid], truth: Grid, sampled: bool) -> F
 
 
 def compare_rules(
-    rule_scores: Mapping[str, Sequence[RuleScores]], seed: int, metrics: Sequence[str] = ("vote_2", "vote_1")
+    rule_scores: Mapping[str, Sequence[RuleScores]],
+    seed: int,
+    metrics: Sequence[str] = ("vote_2", "vote_1"),
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
 ) -> list[PairedComparison]:
     """Compare each rule with the first one (the vote), by default in vote_2 and vote_1.
 
@@ -164,12 +169,15 @@ def compare_rules(
 
     Args:
         rule_scores: by model, as ``score_rules`` returns them.
+        confidence: of the intervals.
+        resamples: number of bootstrap resamples, and of random sign flips.
     """
     labelled = [
         [replace(row.scores, model=rule_label(model, row.rule, rule_scores)) for row in rows]
         for model, rows in rule_scores.items()
     ]
-    return compare_pairs([pair for rows in labelled for pair in pairs_with_first(rows)], seed, metrics)
+    pairs = [pair for rows in labelled for pair in pairs_with_first(rows)]
+    return compare_pairs(pairs, seed, metrics, confidence, resamples)
 
 
 def loss_split(scores: ModelScores) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.stats.bootstrap import Floats, resampled_means, to_units
-from harness.stats.intervals import CONFIDENCE, RESAMPLES
+from harness.stats.intervals import CONFIDENCE, RESAMPLES, SMALL_SAMPLE, small_sample_level
 from harness.stats.nearly_alike import FEWEST_DIFFERING, nearly_alike_bounds
 from harness.stats.sign_tests import sign_tests
 
@@ -18,7 +18,7 @@ SIGNIFICANCE = 0.05
 ALIKE = "all tasks differ alike"
 """Note of a comparison whose interval would have no width."""
 FEWEST_FOR_SIGNS = 6
-"""Number of tasks without which no two-sided 5 % test of signs detects anything: with 5 its p-value is at least 1/16."""
+"""With fewer tasks no two-sided 5 % test of signs detects anything: with 5 its p-value is at least 1/16."""
 _POWER_FACTOR = 1.960 + 0.842
 """Normal quantiles of a two-sided 5 % test and of 80 % power."""
 
@@ -76,7 +76,8 @@ def compare(
 ) -> list[Comparison]:
     """Compare each row of task values with the same row of a baseline.
 
-    The interval is the percentile bootstrap over tasks. The test is McNemar's if all differences are −1, 0 or 1, else
+    The interval is the percentile bootstrap over tasks, with fewer than 30 tasks at the level of
+    ``small_sample_level``. The test is McNemar's if all differences are −1, 0 or 1, else
     a sign-flip test: exact for up to 16 differing tasks, else with random flips. Holm's correction is over all rows.
 
     Args:
@@ -98,7 +99,9 @@ def compare(
         raise ValueError(f"cannot use confidence {confidence} and {resamples} resamples")
     units, scale = to_units(ours - theirs, denominator)
     flipped = [False] * len(units) if lower_is_better is None else list(lower_is_better)
-    ends = paired_intervals(units, seed, confidence, resamples) / scale[:, None]
+    tasks = units.shape[1]
+    level = small_sample_level(confidence, tasks) if 1 < tasks < SMALL_SAMPLE else confidence
+    ends = paired_intervals(units, seed, level, resamples) / scale[:, None]
     tests = sign_tests(units, scale, seed, resamples)
     rows = zip(units, scale, ends, tests, flipped, strict=True)
     return apply_holm([_compare_row(*row, confidence) for row in rows], flipped)
@@ -180,7 +183,9 @@ def resolvable_difference(sd: float, tasks: int) -> float | None:
 
 
 def tasks_needed(sd: float, difference: float) -> int:
-    """Return how many paired tasks a 5 % test needs to detect ``difference`` with 80 % power, at least FEWEST_FOR_SIGNS.
+    """Return how many paired tasks a 5 % test needs to detect ``difference`` with 80 % power.
+
+    They are at least FEWEST_FOR_SIGNS.
 
     Args:
         sd: standard deviation of the tasks' differences.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.results.comparison_table import comparison_table
+from harness.results.comparison_table import comparison_table, corrected_together
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.schemas.results_schema import HeadlineRule
 from harness.scoring.headline_rule import rule_note
@@ -39,8 +39,9 @@ def lost_grids(section: Section) -> list[str]:
     parts = ["### Where the exact grid was lost", *lost_grids_text(rule_scores, headlines, section.seed)]
     if differences := rule_differences(section):
         parts += [
-            f"Each rule against the vote on the same candidates, in percentage points, Holm-corrected over these "
-            f"{len(differences)} comparisons. The best of several rules compared on the same tasks is overrated:",
+            "Each rule against the vote on the same candidates, in percentage points, Holm-corrected over "
+            f"{corrected_together(len(differences))}. The best of several rules compared on the same tasks is "
+            "overrated:",
             comparison_table(differences),
         ]
     if left_out := _left_out(section):

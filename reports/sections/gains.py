@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.data.dataset import content_digest
+from harness.results.comparison_table import corrected_together
 from harness.results.summary_table import metric_cells
 from harness.results.table_format import difference_interval, markdown_table, points
 from harness.runs.schemas.results_schema import Cost
@@ -152,8 +153,8 @@ def _cost_note(differences: Sequence[PairedComparison]) -> str:
         return note
     against = ", ".join(dict.fromkeys(row.baseline for row in differences))
     return (
-        f"{note} Differences are paired by task, to {against} for the same model, and Holm-corrected over these "
-        f"{len(differences)} comparisons."
+        f"{note} Differences are paired by task, to {against} for the same model, and Holm-corrected over "
+        f"{corrected_together(len(differences))}."
     )
 
 

@@ -43,7 +43,8 @@ def overview(sections: Sequence[Section], metric: str) -> str:
 def differences(section: Section) -> list[str]:
     """Return, as markdown, the table of comparisons and a summary of those in which too few tasks differ to test.
 
-    The table has the comparisons that are resolved or have an interval. The summary is by metric.
+    The summary is by metric, and has the comparisons that are not resolved and in which fewer than FEWEST_DIFFERING
+    tasks differ. The table has all others, also those in which all tasks differ alike.
     """
     if not section.pairs:
         return []
@@ -54,7 +55,7 @@ def differences(section: Section) -> list[str]:
     equal: list[PairedComparison] = []
     for pair in section.pairs:
         comparison = pair.comparison
-        if comparison.verdict != "not resolved" or comparison.low is not None:
+        if comparison.verdict != "not resolved" or comparison.differing >= FEWEST_DIFFERING:
             rows.append(pair)
         else:
             (few if comparison.differing else equal).append(pair)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.results.comparison_table import comparison_table
+from harness.results.comparison_table import comparison_footnote, comparison_table
 from harness.results.summary_table import WILSON_MARK
 from harness.results.table_format import markdown_table, percent, with_interval
 from harness.runs.schemas.results_schema import Metric
@@ -31,6 +31,7 @@ def test_time_training(section: Section) -> list[str]:
     ]
     if pairs := _with_and_without(section):
         parts += ["Each against the model from which its training starts:", comparison_table(pairs)]
+        parts.append(comparison_footnote(pairs, section.family_size))
     return [*parts, _outcomes(section), *_protocols(section)]
 
 

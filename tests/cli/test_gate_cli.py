@@ -87,7 +87,9 @@ def test_a_pass_says_where_tasks_that_lose_everything_may_have_been_missed(
     )
     assert run_bench(capsys, *words, "--margin", "0.14")[::2] == (0, "")
     assert run_bench(capsys, *words, "--min-gain", "0.06")[::2] == (0, "")
-    status, out, err = run_bench(capsys, *words[:1], f"{run}@old", "--baseline", f"{run}@new", *words[4:], "--margin", 0)
+    status, out, err = run_bench(
+        capsys, *words[:1], f"{run}@old", "--baseline", f"{run}@new", *words[4:], "--margin", 0
+    )
     assert (status, err) == (1, "")
 
 

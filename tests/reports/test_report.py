@@ -158,14 +158,16 @@ def test_comparisons_of_all_datasets_are_corrected_together(make_run: MakeRun) -
     (alone,) = load_sections(runs[:1])
     assert {row.comparison.verdict for row in alone.pairs} == {"better"}
     assert "better than" in verdict([alone])
-    assert "Holm-corrected over these 4 comparisons" in differences(alone)[0]
+    assert "Holm-corrected over these 4 comparisons alone;" in differences(alone)[0]
     sections = load_sections([*runs, *(solving(make_run, f"{k}", {"a": range(k), "b": range(k)},
                               f"toy/cross/evaluation#n=60#seed={k}") for k in range(2, 9))])  # fmt: skip
     rows = [row.comparison for section in sections for row in section.pairs]
     assert [c.p_holm for c in rows] == holm([c.p for c in rows])
     assert {c.verdict for c in rows} == {"not resolved"}
     assert {section.family_size for section in sections} == {len(rows)} == {48}
-    assert all("Holm-corrected over the 48 comparisons of all datasets here" in differences(s)[0] for s in sections)
+    assert all(
+        "Holm-corrected over the 48 such comparisons of all datasets here alone" in differences(s)[0] for s in sections
+    )
 
 
 def test_comparisons_with_few_differing_tasks_are_summarised_in_lines(make_run: MakeRun) -> None:
@@ -178,6 +180,15 @@ def test_comparisons_with_few_differing_tasks_are_summarised_in_lines(make_run: 
     rows = [r for r in section.pairs if r.comparison.differing and r.comparison.low is None]
     assert few.count(" against ") == len(rows) > 0
     assert nothing + len(rows) + "\n".join(parts).count("\n| accuracy") == len(section.pairs)
+
+
+def test_comparisons_in_which_all_tasks_differ_alike_are_in_the_table(make_run: MakeRun) -> None:
+    (section,) = load_sections([make_run("r", SPEC, {"a": 0.0, "b": 1.0}, n=8, fails=0)])
+    alike = [replace(row, comparison=replace(row.comparison, verdict="not resolved")) for row in section.pairs]
+    assert {row.comparison.note for row in alike} == {"all tasks differ alike"}
+    text = "\n".join(differences(replace(section, pairs=tuple(alike))))
+    assert text.count("| all tasks differ alike |") == len(alike) > 0
+    assert "fewer than 10 tasks differ" not in text
 
 
 def test_more_than_six_models_are_compared_with_the_first_only(make_run: MakeRun) -> None:

@@ -34,6 +34,7 @@ def test_models_with_and_without_it_are_set_side_by_side_by_cost(make_run: MakeR
     compared = text[text.index("Each against") :]
     assert "long" in compared
     assert "tiny-base" in compared
+    assert f"Holm-corrected over the {section.family_size} such comparisons of all datasets here alone" in compared
     assert not any("long" in line and "short" in line for line in compared.splitlines())
     assert warnings(section) == []
     assert "bench ttt long/ttt-recipe.json" in "\n".join(provenance(section.runs))

@@ -14,9 +14,12 @@ from harness.core.errors import ConfigError
 from harness.core.grid import Grid, Pair, Task
 from harness.predictions.model_rescores import ModelRescores
 from harness.predictions.prediction_groups import ModelPredictions, group_predictions
+from harness.results.comparison_table import comparison_table
 from harness.results.rule_table import rule_results, rules_text
+from harness.results.score_sheet import score_saved_predictions
 from harness.runs.logs.prediction_reader import Prediction
 from harness.scoring.model_scores import score_model
+from harness.scoring.prediction_loader import open_predictions
 from harness.scoring.rule_scores import (
     PLACES,
     compare_rules,
@@ -28,6 +31,7 @@ from harness.scoring.rule_scores import (
 )
 from harness.voting.ranking import RankedGrid, Vote
 from harness.voting.selection_rules import RULES
+from tests.support.runs.run_folders import MakeRun
 from tests.support.runs.votes import vote_k
 
 GRIDS = [Grid(1, 2, bytes(cells)) for cells in itertools.product(range(4), repeat=2)]
@@ -120,7 +124,17 @@ def test_differences_are_to_the_vote_and_corrected_over_all_models_and_rules() -
     table = rule_results(scored, seed=0)
     first = table["two"]["first"]
     assert first.difference == pytest.approx(first.vote_2 - table["two"]["vote"].vote_2)
-    assert "Holm-corrected over these 16 comparisons" in rules_text(scored, seed=0)
+    assert "95 % intervals, Holm-corrected over these 16 comparisons alone:" in rules_text(scored, seed=0)
+    wide = rules_text(scored, seed=0, confidence=0.99)
+    assert comparison_table(compare_rules(scored, 0, confidence=0.99)) in wide
+    assert comparison_table(rows) not in wide
+    assert "99 % intervals" in wide
+
+
+def test_the_rule_table_of_saved_predictions_has_the_confidence_that_is_asked_for(make_run: MakeRun) -> None:
+    saved = open_predictions(make_run("r", "toy/cross/evaluation#n=40", {"m": 0.5}, n=8))
+    text = score_saved_predictions(saved, rules="all", confidence=0.9).text
+    assert "Differences to the vote in percentage points, 90 % intervals" in text
 
 
 def test_rules_are_parsed_in_any_order_and_the_vote_comes_first() -> None:

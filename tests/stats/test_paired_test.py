@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, false_discovery_control
+from scipy.stats import binomtest, bootstrap, false_discovery_control
 
 from harness.stats.gate import Gate, gate_verdict, margin_verdict
+from harness.stats.intervals import small_sample_level
 from harness.stats.paired_test import compare, holm, resolvable_difference, tasks_needed
 from harness.stats.sign_tests import mcnemar, sign_tests
 from tests.support.data_samples import random_scores, scipy_interval, solved_and_unsolved
@@ -95,6 +96,27 @@ def test_the_paired_interval_equals_scipys_percentile_interval() -> None:
     assert (comparison.low, comparison.high) == (low / 32, high / 32)
     assert comparison.delta == pytest.approx(a.mean() - b.mean())
     assert comparison.resolvable == pytest.approx(2.802 * np.std(a - b, ddof=1) / 20)
+
+
+@pytest.mark.parametrize("tasks", [10, 29, 30])
+def test_few_tasks_have_paired_intervals_at_the_level_of_students_t(tasks: int) -> None:
+    differences = np.random.default_rng(tasks).integers(1, 8, tasks)
+    comparison = compare(differences / 8, np.zeros(tasks), 8, seed=3)[0]
+    level = small_sample_level(0.95, tasks) if tasks < 30 else 0.95
+    values = (differences.astype(float),)
+    generator = np.random.default_rng(3)
+    expected = bootstrap(values, np.mean, confidence_level=level, method="percentile", rng=generator)
+    assert (comparison.low, comparison.high) == tuple(end / 8 for end in expected.confidence_interval)
+
+
+def test_paired_intervals_of_few_tasks_cover_the_difference() -> None:
+    rng, replicates, tasks = np.random.default_rng(12), 1_000, 10
+    differences = np.round(rng.normal(0.03, 0.12, (replicates, tasks)) * 32) / 32
+    differences = differences[np.all(differences != 0, axis=1)]
+    found = compare(np.maximum(differences, 0), np.maximum(-differences, 0), 32, resamples=999)
+    covered = np.mean([c.low is not None and c.high is not None and c.low <= 0.03 <= c.high for c in found])
+    assert len(found) > 300
+    assert 0.92 < covered < 0.97  # 89 % at the nominal level
 
 
 def test_too_few_differing_tasks_get_no_interval_but_a_verdict() -> None:
