@@ -53,7 +53,7 @@ class RunOptions:
     until_resolved: str | None = None
     """Metric by which the models are compared after some of the tasks, to end the run once they are told apart."""
     smaller_than: float | None = None
-    """With ``until_resolved``: points; a difference that is certainly smaller also ends the run."""
+    """With ``until_resolved``: points; a difference that is smaller also ends the run, with 95 % confidence."""
     search: Search | None = None
     """None for ``greedy`` at temperature 0, else ``sample``."""
     min_prob: float | None = None
