@@ -121,8 +121,8 @@ def test_mixtures_on_several_datasets_are_corrected_together(make_run: MakeRun) 
     rows = [SweepRow(label="100 %", models=["a"]), SweepRow(label="0 %", models=["b"])]
     record = SweepRecord(header="w", rows=rows, seeds=[0])
     one, both = (sweep_text(load_sections(some), record) for some in (runs[:2], runs))
-    assert one.count("Holm-corrected over these 4 comparisons") == 1
-    assert both.count("Holm-corrected over the 8 comparisons of all datasets here") == 2
+    assert one.count("Holm-corrected over these 4 comparisons alone") == 1
+    assert both.count("Holm-corrected over the 8 such comparisons of all datasets here alone") == 2
     comparisons = [row.comparison for table in sweep_tables(load_sections(runs), record) for row in table.pairs]
     assert [c.p_holm for c in comparisons] == holm([c.p for c in comparisons])
 
