@@ -22,6 +22,11 @@ def sequential_text(result: SequentialResult) -> str:
         for model, c in result.comparisons.items()
     ]
     foot = "Where a verdict ended the run the difference is too large on average."
+    if result.smaller_than is not None:
+        foot += (
+            f" Smaller than {100 * result.smaller_than:g} points is said where the interval leaves room for tasks that "
+            "are won or lost entirely, and of which none was seen."
+        )
     if result.not_reached:
         foot += f" In no figure, as not reached: {format_ids(result.not_reached)}."
     return "\n\n".join([head, markdown_table(header, rows, left=2), foot])

@@ -99,6 +99,7 @@ def sequential_result(
         baseline=config.models[0].name,
         declared=len(config.task_ids),
         reached=reached,
+        smaller_than=design.smaller_than,
         not_reached=config.task_ids[reached:],
         comparisons={
             model: SequentialComparison(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -150,6 +151,16 @@ def sequential_verdict(
             return SequentialVerdict(tuple(looks), f"{_SMALLER}{smaller_than:g}")
     finished = len(values) == schedule.looks[-1]
     return SequentialVerdict(tuple(looks), "not resolved" if finished else UNDECIDED)
+
+
+def tasks_for_smaller(bound: float, alpha: float) -> int:
+    """Return how many tasks ``smaller_than`` takes at least, if none of them is won or lost entirely.
+
+    That many must be seen until a share of ``bound`` that differs by 1 is unlikely to have been missed: more than
+    z²(1 − bound)/bound, where Wilson's upper end for none of them is ``bound``.
+    """
+    squared = NormalDist().inv_cdf(1 - alpha / 2) ** 2
+    return math.floor(squared * (1 - bound) / bound) + 1
 
 
 def verdict_in_points(verdict: str) -> str:

@@ -59,9 +59,13 @@ def rollback(url: str, name: str) -> dict[str, Any]:
 
 
 def list_adapters(url: str) -> dict[str, Any]:
-    """Return {"base", "swaps", "adapters": [{"name", "live", "previous", "versions": [{"id", "state", ...}]}]}.
+    """Return what a server has: base, number of swaps, whether it can sleep, and its adapters.
 
-    Versions are ordered oldest first; "previous" is the one that a rollback makes live (same errors as ``load``).
+    The form is {"base", "swaps", "can_sleep", "adapters": [{"name", "live", "previous", "versions": [{"id", "state",
+    ...}]}]}. Versions are ordered oldest first; "previous" is the one that a rollback makes live.
+
+    Raises:
+        AdapterError, ServerError: as ``load``.
     """
     return _call(url, "/admin/adapters", None)
 

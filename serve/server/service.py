@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ class Service:
         draining: it is shutting down and accepts no more requests.
         asleep: its GPU memory is free, so that it can neither answer nor load adapters until it wakes.
         in_flight: requests to a model that have not ended.
+        falling_asleep: is held while it goes to sleep or wakes.
     """
 
     base: BaseModel
@@ -52,6 +54,7 @@ class Service:
     draining: bool = False
     asleep: bool = False
     in_flight: int = 0
+    falling_asleep: asyncio.Lock = field(default_factory=asyncio.Lock)
     _done: threading.Condition = field(default_factory=threading.Condition)
 
     def set_asleep(self, asleep: bool) -> None:

@@ -13,8 +13,9 @@ from scipy.stats import binomtest
 from benchmarks import sequential as simulation
 from harness.results.sequential_text import sequential_text
 from harness.runs.schemas.sequential_schema import SequentialComparison, SequentialResult
+from harness.sampling.options.sequential_options import sequential_design
 from harness.stats.intervals import wilson
-from harness.stats.sequential import Schedule, even_schedule, sequential_verdict, task_order
+from harness.stats.sequential import Schedule, even_schedule, sequential_verdict, task_order, tasks_for_smaller
 from harness.stats.sign_tests import sign_tests
 
 
@@ -137,6 +138,26 @@ def test_verdicts_are_read_in_points(verdict: str, words: str) -> None:
         metric="accuracy", baseline="a", declared=40, reached=20, not_reached=[], comparisons={"b": comparison}
     )
     assert f"| {words} " in sequential_text(result)
+
+
+@given(bound=st.floats(0.002, 0.5), alpha=st.sampled_from([0.05, 0.025, 0.01]))
+def test_so_many_tasks_are_needed_to_say_that_a_difference_is_small(bound: float, alpha: float) -> None:
+    least = tasks_for_smaller(bound, alpha)
+    assert wilson(0.0, least, 1 - alpha)[1] <= bound * (1 + 1e-9)
+    assert least == 1 or wilson(0.0, least - 1, 1 - alpha)[1] >= bound * (1 - 1e-9)
+
+
+def test_too_few_tasks_to_say_so_get_a_warning() -> None:
+    """The differences are as small as they can be, and one of two signs."""
+    for tasks, verdict in ((120, "not resolved"), (200, "smaller than 0.03")):
+        values = np.tile([1 / 32, -1 / 32], tasks // 2)
+        assert sequential_verdict(values, even_schedule(tasks), 32, smaller_than=0.03).verdict == verdict
+        warnings: list[str] = []
+        sequential_design("accuracy", 3.0, tasks, 2, warnings)
+        text = (
+            f"--smaller-than 3: {tasks} tasks are too few to say so unless tasks are won and lost entirely; 125 are the"
+        )
+        assert [warning.startswith(text) for warning in warnings] == [True] * (tasks == 120)
 
 
 def test_more_pairs_need_more_evidence() -> None:

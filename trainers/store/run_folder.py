@@ -162,7 +162,8 @@ def _changed_content(before: RecipeData, after: RecipeData, commit: str | None) 
 
 def _has_trained(output: Path) -> bool:
     """Return whether the folder has a checkpoint or a result; without one, the recipe may still be changed."""
-    return (output / MANIFEST).exists() or any((output / CHECKPOINTS).glob("checkpoint-*"))
+    of_result = (output / name for name in (MANIFEST, _CLEARED))
+    return any(path.exists() for path in of_result) or any((output / CHECKPOINTS).glob("checkpoint-*"))
 
 
 _WEIGHTS = (
@@ -170,6 +171,8 @@ _WEIGHTS = (
     *("model.safetensors.index.json", "config.json", "generation_config.json"),
 )
 """Names under which transformers and PEFT write weights and their configuration."""
+_CLEARED = f".{MANIFEST}.cleared"
+"""Name of the manifest of a result that is being removed; a kill may leave it, and the next start removes the rest."""
 
 
 def clear_folder(output: Path) -> None:
@@ -179,9 +182,10 @@ def clear_folder(output: Path) -> None:
     in which no run of ours came as far as a checkpoint is somebody's.
     """
     if _has_trained(output):
-        (output / MANIFEST).unlink(missing_ok=True)  # first: without it the folder is not complete
+        if (output / MANIFEST).exists():
+            (output / MANIFEST).replace(output / _CLEARED)  # first: without it the folder is not complete
         for path in (path for pattern in _WEIGHTS for path in output.glob(pattern)):
             path.unlink()
-    for name in (MANIFEST, STARTED, PARITY):
+    for name in (MANIFEST, _CLEARED, STARTED, PARITY):
         (output / name).unlink(missing_ok=True)
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)

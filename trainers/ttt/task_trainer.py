@@ -109,9 +109,8 @@ class TaskTrainer:
         try:
             return self._train_task(line, pairs)
         finally:
-            if torch.cuda.is_available():  # a server that slept meanwhile needs the memory; torch would keep it
-                gc.collect()
-                torch.cuda.empty_cache()
+            if torch.cuda.is_available():
+                self._give_memory_back()
 
     def _train_task(self, line: TaskLine, pairs: Sequence[Pair]) -> ReplyLine:
         """Do what ``train_task`` says, but for giving memory back."""
@@ -138,6 +137,16 @@ class TaskTrainer:
             return write_adapter(
                 self.inputs, self.work, line.task_id, pairs, trained, lambda folder: save_model(model, folder)
             )
+
+    def _give_memory_back(self) -> None:
+        """Free what the next task makes anew: a server that slept meanwhile needs it, and torch would keep it."""
+        if (trainer := self._trainer) is not None:
+            trainer.optimizer = trainer.lr_scheduler = None
+            trainer.accelerator.free_memory()  # of its references; transformers does it before every training
+            for parameter, _ in self._initial:
+                parameter.grad = None
+        gc.collect()
+        torch.cuda.empty_cache()
 
     def _limit(self, line: TaskLine) -> float:
         """Return the seconds that a task may take."""

@@ -51,6 +51,8 @@ class SequentialResult(Record):
     """Number of tasks that the run may sample."""
     reached: int
     """Number of tasks that were sampled; figures are over these."""
+    smaller_than: Share | None = None
+    """As in the design."""
     not_reached: list[str]
     """Ids of the other tasks, which are no part of any figure."""
     comparisons: dict[str, SequentialComparison]

@@ -143,7 +143,7 @@ class ConfigDraft:
             search=self._search,
             rule=self._rule,
             sequential=sequential_design(
-                options.until_resolved, options.smaller_than, len(self.tasks), len(options.models)
+                options.until_resolved, options.smaller_than, len(self.tasks), len(options.models), warnings
             ),
         )
         if self.repeated is not None and (changes := config_changes(self.repeated, config)):

@@ -61,17 +61,23 @@ def in_sampling_order(tasks: Sequence[Task], seed: int) -> list[Task]:
 
 
 def sequential_design(
-    metric: str | None, smaller_than: float | None, tasks: int, models: int
+    metric: str | None, smaller_than: float | None, tasks: int, models: int, warnings: list[str]
 ) -> SequentialDesign | None:
     """Return the looks of a run with so many tasks and models; None without ``--until-resolved``.
 
     Args:
         smaller_than: in points.
+        warnings: gets a line if the tasks are too few for ``smaller_than``.
     """
     if metric is None:
         return None
-    from harness.stats.sequential import even_schedule
+    from harness.stats.sequential import even_schedule, tasks_for_smaller
 
     schedule = even_schedule(tasks, pairs=models - 1)
     bound = None if smaller_than is None else smaller_than / 100
+    if bound is not None and (least := tasks_for_smaller(bound, schedule.alpha)) > tasks:
+        warnings.append(
+            f"--smaller-than {smaller_than:g}: {tasks} tasks are too few to say so unless tasks are won and lost "
+            f"entirely; {least} are the fewest"
+        )
     return SequentialDesign(metric=metric, looks=list(schedule.looks), alpha=schedule.alpha, smaller_than=bound)

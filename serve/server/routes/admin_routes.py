@@ -18,7 +18,7 @@ from harness.core.errors import AdapterError
 from serve.registry.adapter_version import AdapterVersion
 from serve.server.adapters.pool import AdapterPool
 from serve.server.http.http_json import Refusal, admin_status, error_response, json_response, read_json
-from serve.server.routes.sleep_routes import SLEEP_ROUTES, attach_sleep_routes
+from serve.server.routes.sleep_routes import SLEEP_ROUTES, attach_sleep_routes, can_sleep
 from serve.server.service import Service
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ async def _list(request: Request) -> Response:
         adapters = [await _row(service.pool, name) for name in sorted({*names, *service.pool.live})]
     except AdapterError as error:
         return _refused(admin_status(error), str(error))
-    return json_response(200, {"base": service.base.name, "swaps": service.pool.swaps, "adapters": adapters})
+    about = {"base": service.base.name, "swaps": service.pool.swaps, "can_sleep": can_sleep(request)}
+    return json_response(200, {**about, "adapters": adapters})
 
 
 async def _row(pool: AdapterPool, name: str) -> dict[str, Any]:

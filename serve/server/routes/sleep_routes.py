@@ -33,22 +33,29 @@ def attach_sleep_routes(app: FastAPI) -> None:
         app.router.routes.append(Route(path, _change, methods=[method]))
 
 
+def can_sleep(request: Request) -> bool:
+    """Return whether the server was started with vLLM's sleep mode."""
+    client: Any = getattr(request.app.state, "engine_client", None)
+    return client is not None and bool(client.model_config.enable_sleep_mode)
+
+
 async def _change(request: Request) -> Response:
     """Put the engine to sleep or wake it, and answer whether it sleeps."""
     client: Any = getattr(request.app.state, "engine_client", None)
-    if client is None or not client.model_config.enable_sleep_mode:
+    if not can_sleep(request):
         return error_response(
             409, "AdapterError", "this server cannot sleep: start it with --enable-sleep-mode (bench serve: behind --)"
         )
     service: Service = request.app.state.arc_bench
-    try:
-        if request.url.path.endswith("/sleep"):
-            service.set_asleep(True)  # before it sleeps, for what comes while it waits for requests in flight
-            async with nullcontext() if service.pool is None else service.pool.exclusive:
-                await client.sleep(LEVEL, PAUSE_MODE)
-        else:
-            await client.wake_up()
-    finally:
-        asleep = bool(await client.is_sleeping())
-        service.set_asleep(asleep)
+    async with service.falling_asleep:  # a wake waits until a sleep that began before it is complete
+        try:
+            if request.url.path.endswith("/sleep"):
+                service.set_asleep(True)  # before it sleeps, for what comes while it waits for requests in flight
+                async with nullcontext() if service.pool is None else service.pool.exclusive:
+                    await client.sleep(LEVEL, PAUSE_MODE)
+            else:
+                await client.wake_up()
+        finally:
+            asleep = bool(await client.is_sleeping())
+            service.set_asleep(asleep)
     return json_response(200, {"asleep": asleep})

@@ -13,7 +13,7 @@ from harness.cli.workflows.ttt import run as ttt_run
 from harness.cli.workflows.ttt.estimate import estimate_ttt, lora_weights
 from harness.cli.workflows.ttt.job import TttJob, TttOptions
 from harness.cli.workflows.ttt.training.training_order import task_line
-from harness.core.errors import DataError
+from harness.core.errors import DataError, MissingExtraError
 from harness.runs.logs.task_training_log import TTT_LOG, TrainingLog
 from harness.sampling.options.run_options import RunOptions
 from serve.launch.machine import Machine
@@ -103,6 +103,19 @@ def test_a_server_that_would_take_the_trainers_gpu_is_refused(
     assert "give the server its share with --gpu-memory" in errors
     for others in (["resident", "--gpu-memory", "0.5"], ["train-first"]):
         assert run_bench(capsys, *words, *others)[0] == 0
+
+
+def test_a_missing_vllm_is_noticed_before_anything_is_trained(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Machine:
+        raise MissingExtraError("serving a model needs vLLM")
+
+    monkeypatch.setattr(ttt_run, "detect_machine", missing)
+    words = ["ttt", recipe, "--dataset", DATASET, "--out", tmp_path / "run", "--dry-run"]
+    status, _, errors = run_bench(capsys, *words)
+    assert (status, "serving a model needs vLLM" in errors) == (1, True), errors
+    assert run_bench(capsys, *words, "--server", "http://127.0.0.1:1", "--adapters", tmp_path / "registry")[0] == 0
 
 
 def test_a_folder_in_use_is_refused(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from trainers.commands.merge import merge
 from trainers.model.base_model import find_base
 from trainers.recipe.parts import ValidationRecipe
 from trainers.run.finish import kept_step
+from trainers.store import run_folder
 from trainers.store.manifest import (
     MANIFEST,
     PARITY,
@@ -52,6 +53,20 @@ def test_starting_over_removes_the_old_weights_but_nobody_elses(tmp_path: Path, 
     prepare_folder(tmp_path, {"seed": 1}, resume=False)
     left = {path.name for path in tmp_path.iterdir()} - {STARTED}
     assert left == (names | kept if ours is None else kept)
+
+
+def test_starting_over_that_was_killed_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the removal of the manifest and that of the weights, which then belong to no run."""
+    names = ("adapter_config.json", "adapter_model.safetensors", MANIFEST)
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "_WEIGHTS", None)
+        with pytest.raises(TypeError):
+            prepare_folder(tmp_path, {"seed": 1}, resume=False)
+    assert not (tmp_path / MANIFEST).exists()
+    prepare_folder(tmp_path, {"seed": 1}, resume=False)
+    assert {path.name for path in tmp_path.iterdir()} == {STARTED}
 
 
 @pytest.mark.parametrize("key", ["tokens_a_pass", "micro_batch_size", "max_padding"])

@@ -37,7 +37,7 @@ from harness.cli.workflows.ttt.training.training_order import (
     TrainedInBlocks,
     TrainedMeanwhile,
 )
-from harness.core.errors import ConfigError, DeadlineError, MissingExtraError
+from harness.core.errors import ConfigError, DeadlineError, MissingExtraError, ServerError
 from harness.core.grid import Task
 from harness.runs.environment import now
 from harness.runs.folder import TTT_LOCK
@@ -189,13 +189,17 @@ def default_schedule(job: TttJob) -> Schedule:
     return "resident" if job.options.servers or not gpu_is_here() else "train-first"
 
 
-def check_schedule(options: TttOptions) -> None:
-    """Check that a server of our own and the trainer can be on one GPU at the same time, if they are to be.
+def check_own_server(options: TttOptions) -> None:
+    """Check before hours of training that a server of our own can run here, beside the trainer if both are to.
 
     Raises:
-        ConfigError: the server would take nearly all of it.
+        MissingExtraError, ServerError: vLLM is not installed, or its build does not fit the machine.
+        ConfigError: the server would take nearly all of the GPU on which the trainer is.
     """
-    if options.schedule == "resident" and options.gpu_memory is None and not options.servers and gpu_is_here():
+    if options.servers:
+        return
+    on_gpu = detect_machine().device == "cuda"
+    if options.schedule == "resident" and options.gpu_memory is None and on_gpu:
         raise ConfigError(
             "--schedule resident has server and trainer on one GPU: give the server its share with --gpu-memory, e.g. "
             "0.5, which leaves the rest to the trainer's weights and both programs, or use --schedule train-first"
@@ -206,7 +210,7 @@ def gpu_is_here() -> bool:
     """Return whether this machine computes on a GPU: whether the CUDA build of vLLM is installed, and usable."""
     try:
         return detect_machine().device == "cuda"
-    except MissingExtraError:  # vLLM is elsewhere, where the given servers are
+    except (MissingExtraError, ServerError):  # vLLM or its GPU is elsewhere, where the given servers are
         return False
 
 

@@ -53,7 +53,7 @@ def post(client: SleepyClient, path: str) -> tuple[int, Any]:
     app = Starlette()
     attach_sleep_routes(app)  # type: ignore[arg-type]
     app.state.engine_client = client
-    app.state.arc_bench = SimpleNamespace(pool=None, set_asleep=lambda asleep: None)
+    app.state.arc_bench = SimpleNamespace(pool=None, set_asleep=lambda asleep: None, falling_asleep=asyncio.Lock())
     request = Request({"type": "http", "app": app, "path": path, "method": "POST", "headers": [], "query_string": b""})
     response = asyncio.run(sleep_routes._change(request))
     return response.status_code, json.loads(bytes(response.body))
