@@ -51,24 +51,17 @@ def e_process_ends(differences: Floats, alpha: float = 0.05) -> Floats:
     return np.where(reached.any(axis=1), reached.argmax(axis=1) + 1.0, math.inf)
 
 
-def stopped(verdict: SequentialVerdict, bound: float | None) -> tuple[int, str]:
-    """Return the number of tasks and the verdict with a futility bound, from the looks of a verdict without."""
-    for look in verdict.looks:
-        if look.resolved:
-            break
-        if bound and look.low is not None and look.high is not None and max(-look.low, look.high) < bound:
-            return look.tasks, "smaller"
-    return verdict.looks[-1].tasks, verdict.verdict
-
-
 def measure(metric: str, difference: float, replicates: int) -> dict[str, Any]:
     """Return rates in per cent, by method, for one true difference."""
     values, true = paired_differences(metric, difference, replicates)
     schedule, scale = even_schedule(TASKS), PREDICTIONS if metric == "accuracy" else 1
-    verdicts = [sequential_verdict(row, schedule, scale, seed=i, flips=FLIPS) for i, row in enumerate(values)]
-    plain = [stopped(verdict, None) for verdict in verdicts]
-    futile = [stopped(verdict, SMALLER_THAN) for verdict in verdicts]
-    intervals = [[(x.low, x.high) for x in v.looks if x.low is not None and x.high is not None] for v in verdicts]
+
+    def verdicts(bound: float | None) -> list[SequentialVerdict]:
+        return [sequential_verdict(row, schedule, scale, bound, seed=i, flips=FLIPS) for i, row in enumerate(values)]
+
+    without, bounded = verdicts(None), verdicts(SMALLER_THAN)
+    plain, futile = ([(v.looks[-1].tasks, v.verdict) for v in each] for each in (without, bounded))
+    intervals = [[(x.low, x.high) for x in v.looks if x.low is not None and x.high is not None] for v in without]
     whole = compare(np.maximum(values, 0), np.maximum(-values, 0), scale, resamples=FLIPS)
     ends = e_process_ends(values)
     resolved = [name in ("better", "worse") for _, name in plain]
@@ -82,7 +75,7 @@ def measure(metric: str, difference: float, replicates: int) -> dict[str, Any]:
         "worse": percent([name == "worse" for _, name in plain]),
         "used": percent([tasks / TASKS for tasks, _ in plain]),
         "futile resolved": percent([name in ("better", "worse") for _, name in futile]),
-        "smaller": percent([name == "smaller" for _, name in futile]),
+        "smaller": percent([name.startswith("smaller") for _, name in futile]),
         "futile used": percent([tasks / TASKS for tasks, _ in futile]),
         "covered": percent([all(low <= true <= high for low, high in pairs) for pairs in intervals]),
         "e resolved": percent(np.isfinite(ends)),
