@@ -169,6 +169,8 @@ def test_a_task_that_failed_leaves_no_trace_in_the_next(trained: Path, tmp_path:
     assert trainer.train_task(LINES[2], LINES[2].pairs()).outcome == "not_finite"
     trainer._trainer.args.learning_rate = ordinary
     trainer._trainer.args.max_grad_norm = 1.0
+    trainer._give_memory_back()  # as on a GPU after every task
+    assert trainer._trainer.optimizer is None
     assert trainer.train_task(LINES[1], LINES[1].pairs()).outcome == "trained"
     assert adapter_bytes(tmp_path, TASKS[1].id) == adapter_bytes(trained, TASKS[1].id)
 
