@@ -3,62 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from harness.core.errors import AdapterError
 from serve.registry.adapter_version import AdapterInUseError, UnknownAdapterError
-from serve.registry.base_model import BaseModel
 from serve.registry.leases import LeaseFile, running_servers
 from serve.registry.store import Registry
 from serve.server.adapters.loaded_versions import PoolLimits
 from serve.server.adapters.pool import AdapterPool
-from tests.support.models.tiny_adapters import make_adapter, make_base
+from tests.support.models.tiny_adapters import make_adapter
 from tests.support.servers.adapter_pools import Toys, engine, resolve, settle
 from tests.support.servers.admin_site import FakeEngine
-
-_ports = itertools.count(9000)
-
-
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory: pytest.TempPathFactory) -> Toys:
-    """Two names of three versions each."""
-    root = tmp_path_factory.mktemp("pool")
-    base = BaseModel.open(make_base(root / "toy-base"))
-    registry = Registry(root / "adapters")
-    versions = {
-        name: [registry.add(name, make_adapter(root / f"{name}{i}", seed=i + 3 * at), base) for i in range(3)]
-        for at, name in enumerate("ab")
-    }
-    return registry, base, versions
-
-
-@contextmanager
-def new_pool(toys: Toys) -> Iterator[AdapterPool]:
-    """Make a pool over the registry in which no version is live."""
-    registry, base, _ = toys
-    for name in "ab":
-        (registry.root / name / "live.json").unlink(missing_ok=True)
-    port = next(_ports)
-    lease = LeaseFile(registry.root, f"http://127.0.0.1:{port}", port)
-    try:
-        yield AdapterPool(FakeEngine(), registry, base, PoolLimits(max_rank=8, max_loaded=4), lease)
-    finally:
-        lease.close()
-
-
-@pytest.fixture
-def pool(toys: Toys) -> Iterator[AdapterPool]:
-    """A pool over the registry in which no version is live."""
-    with new_pool(toys) as pool:
-        yield pool
 
 
 def test_load_makes_a_first_version_live(pool: AdapterPool, toys: Toys) -> None:
@@ -289,47 +247,3 @@ def test_an_adapter_cannot_take_the_name_of_the_base(toys: Toys, tmp_path: Path)
     with pytest.raises(AdapterInUseError, match="the base model has this name"):
         asyncio.run(pool.load("toy-base"))
     lease.close()
-
-
-ACTIONS = st.tuples(st.sampled_from(["load", "promote", "rollback", "unload", "use", "done"]), st.integers(0, 5))
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(ACTIONS, max_size=25))
-def test_a_version_in_use_stays_loaded_under_any_actions(toys: Toys, actions: list[tuple[str, int]]) -> None:
-    registry, _, versions = toys
-    everything = [v for name in "ab" for v in versions[name]]
-
-    async def scenario(pool: AdapterPool) -> None:
-        held = []
-        tasks = []
-        for action, pick in actions:
-            version = everything[pick]
-            if action == "use":
-                try:
-                    use = pool.use((version.id, version.name)[pick % 2])
-                    held.append((use, use.__enter__()))
-                except UnknownAdapterError:
-                    pass
-            elif action == "done" and held:
-                held.pop(pick % len(held))[0].__exit__(None, None, None)
-            elif action in ("load", "promote"):
-                tasks.append(asyncio.create_task(getattr(pool, action)(version.id)))
-            elif action in ("rollback", "unload"):
-                tasks.append(asyncio.create_task(getattr(pool, action)(version.name)))
-            await asyncio.sleep(0.002 if pick == 0 else 0)
-            assert {model for _, model in held} <= engine(pool).models
-            assert set(pool.live.values()) <= engine(pool).models
-        for use, _ in held:
-            use.__exit__(None, None, None)
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            assert not isinstance(result, BaseException) or isinstance(result, AdapterError), result
-        await settle(pool)
-        assert set(pool.loaded) == engine(pool).models
-        assert {name: registry.find(model).version for name, model in pool.live.items()} == {
-            name: live for name in "ab" if (live := registry.live(name).version)
-        }
-        assert set(running_servers(registry.root)[0].versions) == engine(pool).models
-
-    with new_pool(toys) as pool:
-        asyncio.run(scenario(pool))
