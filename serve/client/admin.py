@@ -59,10 +59,11 @@ def rollback(url: str, name: str) -> dict[str, Any]:
 
 
 def list_adapters(url: str) -> dict[str, Any]:
-    """Return what a server has: base, number of swaps, whether it can sleep, and its adapters.
+    """Return what a server has and can do.
 
-    The form is {"base", "swaps", "can_sleep", "adapters": [{"name", "live", "previous", "versions": [{"id", "state",
-    ...}]}]}. Versions are ordered oldest first; "previous" is the one that a rollback makes live.
+    The form is {"base", "swaps", "can_sleep", "scores_output_layer", "adapters": [{"name", "live", "previous",
+    "versions": [{"id", "state", ...}]}]}. Versions are ordered oldest first; "previous" is the one that a rollback
+    makes live. "scores_output_layer": log-probabilities of prompts are right although an adapter is on that layer.
 
     Raises:
         AdapterError, ServerError: as ``load``.

@@ -78,11 +78,14 @@ class AdapterMiddleware:
             if not isinstance(requested, str):
                 raise Refusal(400, "BadRequestError", f"model: expected a string, got {type(requested).__name__}")
             _check_sequences(body)
-            if scope["path"] == SCORE_ROUTE or _asks_for_prompt(body):
+            scores_prompt = scope["path"] == SCORE_ROUTE or _asks_for_prompt(body)
+            if scores_prompt:
                 refuse_wrapped_heads(service)
             async with AsyncExitStack() as stack:
                 model, waited = await _acquire_model(service, requested, stack)
-                _refuse_asleep(service)  # it may have fallen asleep while the request waited for a slot
+                _refuse_asleep(service)  # again, for what changed while the request waited for a slot
+                if scores_prompt:
+                    refuse_wrapped_heads(service)
                 data = orjson.dumps({**body, "model": model})
                 inner = _replace_length(scope, len(data))
                 response = _RecordedResponse(send)

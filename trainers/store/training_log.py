@@ -14,6 +14,7 @@ from harness.core.errors import RunError
 from harness.core.files import atomic_writer
 
 Line = Mapping[str, Any]
+_ANEW = "train again from the start with --set resume=false, which writes the log anew"
 RESTART_HINT = "The checkpoints up to here are whole: start the same command again"
 """Second half of an error message after a failure from outside, such as a full disk."""
 
@@ -66,15 +67,14 @@ def read_log(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
     """Return the lines of a log, without an incomplete last line; an empty list if there is no file.
 
     Args:
-        last_step: of the lines to return; what comes after them may be damaged, as it was not yet synced to the disk.
+        last_step: of the lines to return, which must be there; what comes after them may be damaged, as it was not yet
+            synced to the disk.
 
     Raises:
-        RunError: another line is damaged.
+        RunError: another line is damaged, or the lines end before ``last_step``.
     """
-    if not path.exists():
-        return []
     lines: list[dict[str, Any]] = []
-    texts = path.read_bytes().splitlines()
+    texts = path.read_bytes().splitlines() if path.exists() else []
     for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
@@ -85,10 +85,9 @@ def read_log(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
         elif last_step is not None and lines and lines[-1]["step"] >= last_step:
             break
         elif number < len(texts):
-            raise RunError(
-                f"{path}, line {number}: damaged, not an object with a step; train again from the start with "
-                "--set resume=false, which writes the log anew"
-            )
+            raise RunError(f"{path}, line {number}: damaged, not an object with a step; {_ANEW}")
+    if last_step is not None and (not lines or lines[-1]["step"] < last_step):
+        raise RunError(f"{path}: it ends before step {last_step}, where training resumes: lines are missing; {_ANEW}")
     return [line for line in lines if last_step is None or line["step"] <= last_step]
 
 

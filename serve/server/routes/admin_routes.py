@@ -81,7 +81,12 @@ async def _list(request: Request) -> Response:
         adapters = [await _row(service.pool, name) for name in sorted({*names, *service.pool.live})]
     except AdapterError as error:
         return _refused(admin_status(error), str(error))
-    about = {"base": service.base.name, "swaps": service.pool.swaps, "can_sleep": can_sleep(request)}
+    about = {
+        "base": service.base.name,
+        "swaps": service.pool.swaps,
+        "can_sleep": can_sleep(request),
+        "scores_output_layer": service.prompt_rows_are_right,
+    }
     return json_response(200, {**about, "adapters": adapters})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.parameters import resume_command
-from harness.cli.workflows.ttt import run as ttt_run
+from harness.cli.workflows.ttt import machines
 from harness.cli.workflows.ttt.estimate import estimate_ttt, lora_weights
 from harness.cli.workflows.ttt.job import TttJob, TttOptions
 from harness.cli.workflows.ttt.training.training_order import task_line
@@ -19,6 +19,7 @@ from harness.sampling.options.run_options import RunOptions
 from serve.launch.machine import Machine
 from serve.registry.base_model import BaseModel
 from tests.support.commands import run_bench
+from tests.support.models.tiny_models import make_model
 from tests.support.runs.trained_runs import record
 from tests.support.servers.chat_server import TINY_BASE
 from trainers.recipe.parts import LoraRecipe
@@ -96,13 +97,26 @@ def test_wrong_options_get_one_line(
 def test_a_server_that_would_take_the_trainers_gpu_is_refused(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ttt_run, "detect_machine", lambda: Machine("cuda", (0,), 1 << 34))
+    monkeypatch.setattr(machines, "detect_machine", lambda: Machine("cuda", (0,), 1 << 34))
     words = ["ttt", recipe, "--dataset", DATASET, "--out", tmp_path / "run", "--dry-run", "--schedule"]
     status, _, errors = run_bench(capsys, *words, "resident")
-    assert status == 2
-    assert "give the server its share with --gpu-memory" in errors
-    for others in (["resident", "--gpu-memory", "0.5"], ["train-first"]):
-        assert run_bench(capsys, *words, *others)[0] == 0
+    assert (status, "give the server its share with --gpu-memory" in errors) == (2, True)
+    accepted = ["resident", "--gpu-memory", "0.5"], ["train-first"]
+    assert [run_bench(capsys, *words, *others)[0] for others in accepted] == [0, 0]
+
+
+def test_adapters_that_a_server_would_refuse_to_rescore_with_are_refused_before_training(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["ttt", recipe, "--dataset", DATASET, "--out", tmp_path / "run", "--dry-run"]
+    words += ["--set", f"model={make_model(tmp_path / 'base', family='llama', tied=False)}"]
+    output_layer = ["--set", "lora.targets=[q_proj, lm_head]"]
+    monkeypatch.setattr(machines, "detect_machine", lambda: Machine("cuda", (0,), 1 << 34))
+    status, _, errors = run_bench(capsys, *words, *output_layer, "--rescore", "2")
+    assert (status, "the recipe trains the output layer" in errors) == (2, True), errors
+    assert [run_bench(capsys, *words, *others)[0] for others in (output_layer, ["--rescore", "2"])] == [0, 0]
+    monkeypatch.setattr(machines, "detect_machine", lambda: Machine("cpu", (0,), 1 << 34))
+    assert run_bench(capsys, *words, *output_layer, "--rescore", "2")[0] == 0
 
 
 def test_a_missing_vllm_is_noticed_before_anything_is_trained(
@@ -111,10 +125,9 @@ def test_a_missing_vllm_is_noticed_before_anything_is_trained(
     def missing() -> Machine:
         raise MissingExtraError("serving a model needs vLLM")
 
-    monkeypatch.setattr(ttt_run, "detect_machine", missing)
+    monkeypatch.setattr(machines, "detect_machine", missing)
     words = ["ttt", recipe, "--dataset", DATASET, "--out", tmp_path / "run", "--dry-run"]
-    status, _, errors = run_bench(capsys, *words)
-    assert (status, "serving a model needs vLLM" in errors) == (1, True), errors
+    assert "serving a model needs vLLM" in run_bench(capsys, *words)[2]
     assert run_bench(capsys, *words, "--server", "http://127.0.0.1:1", "--adapters", tmp_path / "registry")[0] == 0
 
 

@@ -76,3 +76,19 @@ def test_servers_wake_when_the_trainer_fails() -> None:
     with pytest.raises(RunError, match="the trainer ended"):
         trained.current()
     assert events == ["given sleeps", TASKS[0].id, "given wakes"]
+
+
+def test_a_task_whose_training_failed_is_trained_again_after_a_restart() -> None:
+    """As when our own server dies too: it is started again, and the blocks go on with it."""
+    events: list[str] = []
+    training = QuickTraining(events, failing=TASKS[1].id)
+    blocks = in_blocks(training)
+    with pytest.raises(RunError, match="the trainer ended"):
+        blocks.on_site(Servers("first", events)).current()
+    training.failing = ""
+    trained, answered = blocks.on_site(Servers("second", events)), []
+    while (current := trained.current()) is not None:
+        assert current[0].id == current[1].task_id
+        answered.append(current[0].id)
+        trained.advance()
+    assert answered == [task.id for task in TASKS]

@@ -59,6 +59,16 @@ def test_damage_behind_the_step_at_which_training_resumes_is_dropped(tmp_path: P
     assert path.read_bytes() == text
 
 
+@pytest.mark.parametrize("text", [b"", b'{"step": 1}\n', b'{"step": 1}\n{"step": 2, "l', None])
+def test_lines_that_a_resumed_training_lacks_are_noticed(tmp_path: Path, text: bytes | None) -> None:
+    path = tmp_path / "log.jsonl"
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(RunError, match=r"log\.jsonl: it ends before step 2, where training resumes"):
+        TrainingLog(path, 2)
+    assert (path.read_bytes() if path.exists() else None) == text
+
+
 def test_a_resumed_log_drops_later_steps(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with TrainingLog(path) as log:

@@ -117,12 +117,13 @@ def ttt(
     from harness.cli.workflows.ttt.answering.rescoring import failure_text
     from harness.cli.workflows.ttt.estimate import estimate_ttt
     from harness.cli.workflows.ttt.job import TttJob
-    from harness.cli.workflows.ttt.run import check_own_server, gpu_is_here, run_ttt
+    from harness.cli.workflows.ttt.machines import check_servers, trainer_is_on_gpu
+    from harness.cli.workflows.ttt.run import run_ttt
     from harness.core.errors import RunError
 
     job = TttJob.open(_job_options(recipe_file, overrides, **others))
-    check_own_server(job.options)
-    estimate = estimate_ttt(job, on_gpu=gpu_is_here())
+    check_servers(job)
+    estimate = estimate_ttt(job, on_gpu=trainer_is_on_gpu())
     click.echo(estimate.text(), err=not dry_run)
     if dry_run:
         return 0

@@ -26,6 +26,7 @@ from harness.cli.workflows.ttt.answering.servers import (
 from harness.cli.workflows.ttt.cutting import Missing, record_missing
 from harness.cli.workflows.ttt.estimate import RunEstimate
 from harness.cli.workflows.ttt.job import Schedule, TttJob, TttOptions
+from harness.cli.workflows.ttt.machines import gpu_is_here
 from harness.cli.workflows.ttt.resuming import check_resumed, forget_partial_answers, redo_tasks
 from harness.cli.workflows.ttt.training.groups import collect_groups, train_on_cluster
 from harness.cli.workflows.ttt.training.trainer import TrainerProcess
@@ -37,12 +38,11 @@ from harness.cli.workflows.ttt.training.training_order import (
     TrainedInBlocks,
     TrainedMeanwhile,
 )
-from harness.core.errors import ConfigError, DeadlineError, MissingExtraError, ServerError
+from harness.core.errors import ConfigError, DeadlineError
 from harness.core.grid import Task
 from harness.runs.environment import now
 from harness.runs.folder import TTT_LOCK
 from harness.runs.schemas.task_training import Protocol
-from serve.launch.machine import detect_machine
 from trainers.ttt.protocol import ReplyLine, StepLine, remove_adapter, write_recipe
 
 _STEP_SECONDS = 30.0
@@ -187,31 +187,6 @@ def _note_training_time(options: TttOptions) -> None:
 def default_schedule(job: TttJob) -> Schedule:
     """Return the schedule that is used where none is chosen (docs/test-time-training.md has the measurement)."""
     return "resident" if job.options.servers or not gpu_is_here() else "train-first"
-
-
-def check_own_server(options: TttOptions) -> None:
-    """Check before hours of training that a server of our own can run here, beside the trainer if both are to.
-
-    Raises:
-        MissingExtraError, ServerError: vLLM is not installed, or its build does not fit the machine.
-        ConfigError: the server would take nearly all of the GPU on which the trainer is.
-    """
-    if options.servers:
-        return
-    on_gpu = detect_machine().device == "cuda"
-    if options.schedule == "resident" and options.gpu_memory is None and on_gpu:
-        raise ConfigError(
-            "--schedule resident has server and trainer on one GPU: give the server its share with --gpu-memory, e.g. "
-            "0.5, which leaves the rest to the trainer's weights and both programs, or use --schedule train-first"
-        )
-
-
-def gpu_is_here() -> bool:
-    """Return whether this machine computes on a GPU: whether the CUDA build of vLLM is installed, and usable."""
-    try:
-        return detect_machine().device == "cuda"
-    except (MissingExtraError, ServerError):  # vLLM or its GPU is elsewhere, where the given servers are
-        return False
 
 
 def _check_space(job: TttJob, estimate: RunEstimate) -> None:

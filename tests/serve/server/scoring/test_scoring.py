@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.client.protocol.error_response import TransientError, classify_error
 from serve.server.http.http_json import Refusal
 from serve.server.http.limits import MAX_SEQUENCES
 from serve.server.routes.score_route import attach_score_route, parse_body
@@ -192,41 +191,6 @@ def test_the_route_needs_the_key_and_counts_as_a_model_request(locked: Site) -> 
         assert {card["arc_bench"]["score"] for card in models} == {"/arc/score"}
         site.service.draining = True
         assert (await site.request("POST", "/arc/score", bad, **headers))[0] == 503
-
-    asyncio.run(scenario())
-
-
-def test_an_adapter_on_the_output_layer_is_refused_where_vllm_mixes_it_up(site: Site) -> None:
-    """Every request for log-probabilities of a prompt, also of the base; no other request."""
-    scoring = {"model": "toy-base", "prompts": [{"prompt": [1], "answers": [[1]]}]}
-    refused: list[tuple[str, dict[str, Any]]] = [
-        ("/arc/score", scoring),
-        ("/v1/completions", {"model": "toy-base", "prompt": [1], "prompt_logprobs": 0}),
-        ("/v1/completions", {"model": "toy-base", "prompt": [1], "echo": True, "logprobs": 0}),
-        ("/v1/chat/completions", {"model": "toy-base", "messages": [], "prompt_logprobs": 1}),
-    ]
-    accepted = [
-        ("/v1/completions", {"model": "toy-base", "prompt": [1], "echo": True}),
-        ("/v1/completions", {"model": "toy-base", "prompt": [1], "logprobs": 1, "prompt_logprobs": None}),
-        ("/v1/chat/completions", {"model": "toy-base", "messages": [], "logprobs": True}),
-    ]
-
-    async def statuses(requests: list[tuple[str, dict[str, Any]]]) -> list[int]:
-        return [(await site.request("POST", path, body))[0] for path, body in requests]
-
-    async def scenario() -> None:
-        await site.pool.load("a")
-        assert await statuses(refused + accepted) == [200] * 7
-        (entry,) = site.pool.loaded.values()
-        targets = (*entry.verified.facts.targets, "lm_head")
-        entry.verified = SimpleNamespace(facts=SimpleNamespace(targets=targets))  # type: ignore[assignment]
-        assert await statuses(refused + accepted) == [422] * 4 + [200] * 3
-        status, reply = await site.request("POST", *refused[0])
-        error = classify_error(status, reply, None, "the server")
-        assert "LoRA on the output layer" in str(error)
-        assert not isinstance(error, TransientError), "clients must not take it for a busy server, and wait"
-        site.service.prompt_rows_are_right = True
-        assert await statuses(refused) == [200] * 4
 
     asyncio.run(scenario())
 

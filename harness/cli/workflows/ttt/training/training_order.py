@@ -172,9 +172,10 @@ class TrainedInBlocks:
     def _train_block(self) -> None:
         """Train the next tasks."""
         for _ in range(min(self._size, len(self._waiting))):
-            task = self._waiting.popleft()
+            task = self._waiting[0]
             self._training.give(task)
             reply = self._training.reply()
+            self._waiting.popleft()  # not before: after a failure of trainer and server, a restart trains it again
             self._show(task, reply)
             self._done.append((task, reply))
 
