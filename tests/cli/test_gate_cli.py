@@ -82,8 +82,8 @@ def test_a_pass_says_where_tasks_that_lose_everything_may_have_been_missed(
     status, out, err = run_bench(capsys, *words, "--margin", "0.06")
     assert (status, out[:4]) == (0, "PASS")
     assert err == (
-        "warning: if up to 13.91 % of all tasks lose everything, 20 tasks have none of them with a probability above "
-        "5 %; the margin is 6 points\n"
+        "warning: 20 tasks miss, with more than 5 % probability, all tasks that lose everything, if these are at most "
+        "13.91 % of the family; the margin is 6 points\n"
     )
     assert run_bench(capsys, *words, "--margin", "0.14")[::2] == (0, "")
     assert run_bench(capsys, *words, "--min-gain", "0.06")[::2] == (0, "")

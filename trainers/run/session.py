@@ -55,6 +55,11 @@ def run_session(inputs: RecipeInputs, output: Path, *, progress: bool, files: Se
             trainer = build_trainer(setup, rows, outputs=RunOutputs(log, progress_bar), stop=stop)
             if checkpoint:
                 progress_bar.print_note(f"resuming after step {start}")
+            if log is not None and log.missing:  # no error: the weights are exact all the same
+                progress_bar.print_note(
+                    f"warning: {log.path} has no lines of {log.missing} of the {start} steps before; its loss curve "
+                    "and the manifest's counts of samples and tokens lack them"
+                )
             progress_bar.start_at(start)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         stop.check_finished(recipe.max_steps)

@@ -14,13 +14,15 @@ from harness.core.errors import RunError
 from harness.core.files import atomic_writer
 
 Line = Mapping[str, Any]
-_ANEW = "train again from the start with --set resume=false, which writes the log anew"
 RESTART_HINT = "The checkpoints up to here are whole: start the same command again"
 """Second half of an error message after a failure from outside, such as a full disk."""
 
 
 class TrainingLog:
     """Appends to ``log.jsonl``. Opening it drops the lines after step ``from_step``, where training resumes.
+
+    Attributes:
+        missing: how many of the steps up to ``from_step`` have no line, because the file was cut or lost.
 
     Raises:
         RunError: a line cannot be written; earlier lines remain.
@@ -29,6 +31,7 @@ class TrainingLog:
     def __init__(self, path: Path, from_step: int = 0) -> None:
         self.path = path
         lines = read_log(path, from_step) if from_step else []
+        self.missing = from_step - len({line["step"] for line in lines if "loss" in line})
         try:
             with atomic_writer(path, draft=path.with_suffix(".tmp")) as file:
                 file.write("".join(_text(line) for line in lines).encode())
@@ -67,11 +70,10 @@ def read_log(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
     """Return the lines of a log, without an incomplete last line; an empty list if there is no file.
 
     Args:
-        last_step: of the lines to return, which must be there; what comes after them may be damaged, as it was not yet
-            synced to the disk.
+        last_step: of the lines to return; what comes after them may be damaged, as it was not yet synced to the disk.
 
     Raises:
-        RunError: another line is damaged, or the lines end before ``last_step``.
+        RunError: another line is damaged.
     """
     lines: list[dict[str, Any]] = []
     texts = path.read_bytes().splitlines() if path.exists() else []
@@ -85,9 +87,10 @@ def read_log(path: Path, last_step: int | None = None) -> list[dict[str, Any]]:
         elif last_step is not None and lines and lines[-1]["step"] >= last_step:
             break
         elif number < len(texts):
-            raise RunError(f"{path}, line {number}: damaged, not an object with a step; {_ANEW}")
-    if last_step is not None and (not lines or lines[-1]["step"] < last_step):
-        raise RunError(f"{path}: it ends before step {last_step}, where training resumes: lines are missing; {_ANEW}")
+            raise RunError(
+                f"{path}, line {number}: damaged, not an object with a step; to train again from the start, remove "
+                "this training's folder, or its checkpoints by bench train --set resume=false"
+            )
     return [line for line in lines if last_step is None or line["step"] <= last_step]
 
 

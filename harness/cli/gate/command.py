@@ -58,7 +58,7 @@ def gate(
 ) -> int:
     """PASS (exit 0) if the whole interval meets the requirement, FAIL (1) if none of it does, else INCONCLUSIVE (3).
 
-    The exit status is 4 if a file is missing or damaged, and 2 for wrong use. Several runs are training runs of
+    The exit status is 4 if the metric cannot be computed, and 2 for wrong use. Several runs are training runs of
     one recipe; with --recipe the first recipe is tested, with --margin or --min-gain against the second. Their
     intervals are over tasks and training runs.
 

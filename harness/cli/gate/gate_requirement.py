@@ -74,8 +74,8 @@ class Requirement:
         gains = -differences if self.lower_is_better else differences
         if (share := missable_share(comparison, gains, self.margin)) is not None:
             yield (
-                f"if up to {100 * share:.2f} % of all tasks lose everything, {comparison.tasks} tasks have none of "
-                f"them with a probability above 5 %; the margin is {100 * self.margin:g} points"
+                f"{comparison.tasks} tasks miss, with more than 5 % probability, all tasks that lose everything, if "
+                f"these are at most {100 * share:.2f} % of the family; the margin is {100 * self.margin:g} points"
             )
 
     @property

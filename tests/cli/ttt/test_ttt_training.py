@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
 from typing import cast
 
 import pytest
 
+from harness.cli.workflows.ttt.training.trainer import TrainerProcess
 from harness.cli.workflows.ttt.training.training_order import TaskTraining, TrainedInBlocks
 from harness.core.errors import RunError
 from harness.core.grid import Task
 from harness.data.dataset import iterate_tasks
 from harness.data.spec import open_dataset
-from trainers.ttt.protocol import ReplyLine
+from trainers.recipe.ttt_recipe import make_ttt_recipe
+from trainers.ttt.protocol import ReplyLine, TaskLine, write_recipe
 
 TASKS = list(iterate_tasks(open_dataset("toy/cross/evaluation#n=5")))
 
@@ -92,3 +96,20 @@ def test_a_task_whose_training_failed_is_trained_again_after_a_restart() -> None
         answered.append(current[0].id)
         trained.advance()
     assert answered == [task.id for task in TASKS]
+
+
+@pytest.mark.slow
+def test_a_trainer_that_was_closed_forgets_what_it_did_not_answer(tmp_path: Path) -> None:
+    """The real process; closed as before a restart of our own server, with a task given and not answered."""
+    recipe = {"model": "tiny", "prompt": "compact-v0", "encoder": "MinimalGridEncoder()", "ttt": {"steps": 1}}
+    write_recipe(tmp_path, make_ttt_recipe({**recipe, "batch_size": 2, "dtype": "float32", "threads": 1}))
+    trainer = TrainerProcess(tmp_path, tmp_path / "trainer.log", lambda step: None, lambda notice: None)
+    lines = [TaskLine.of(task, seconds=None, until=None, again=False) for task in TASKS[:2]]
+    with trainer:
+        trainer.send(lines[0])
+        trainer.close()
+        replies = []
+        for line in lines:
+            trainer.send(line)
+            replies.append(trainer.wait(monotonic() + 300))
+    assert [reply.task_id for reply in replies] == [line.task_id for line in lines]

@@ -32,6 +32,7 @@ from tests.support.training.train_runs import (
     log_losses,
     log_steps,
     recipe_data,
+    run_python,
     train_adapter,
     train_command,
 )
@@ -188,12 +189,14 @@ def test_early_stopping_saves_the_best_weights(train_root: Path, qwen: Path, end
 
 
 @pytest.mark.slow
-def test_a_lost_log_does_not_change_the_reason_of_the_end(train_root: Path, qwen: Path) -> None:
+def test_a_lost_log_is_noted_and_does_not_change_the_reason_of_the_end(train_root: Path, qwen: Path) -> None:
     data = recipe_data(qwen, train_root / "lost", max_steps=9, save_steps=3)
     _, _ = interrupt_training(train_command(data), train_root / "lost", 7, kill_tree)
     (train_root / "lost" / "log.jsonl").unlink()
-    manifest = adapter_manifest(train_adapter(data))
+    done = run_python(train_command(data))
+    manifest = adapter_manifest(train_root / "lost")
     assert (manifest.ended, manifest.steps, manifest.kept_step) == ("max_steps", 9, 9)
+    assert "log.jsonl has no lines of 6 of the 6 steps before" in done.stderr
 
 
 @pytest.mark.slow

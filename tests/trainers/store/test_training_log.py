@@ -59,14 +59,18 @@ def test_damage_behind_the_step_at_which_training_resumes_is_dropped(tmp_path: P
     assert path.read_bytes() == text
 
 
-@pytest.mark.parametrize("text", [b"", b'{"step": 1}\n', b'{"step": 1}\n{"step": 2, "l', None])
-def test_lines_that_a_resumed_training_lacks_are_noticed(tmp_path: Path, text: bytes | None) -> None:
+@pytest.mark.parametrize(("kept", "missing"), [((), 3), ((1, 2), 1), ((3,), 2), ((1, 3), 1), ((1, 2, 3), 0)])
+def test_steps_that_the_log_of_a_resumed_training_lacks_are_counted(
+    tmp_path: Path, kept: tuple[int, ...], missing: int
+) -> None:
     path = tmp_path / "log.jsonl"
-    if text is not None:
-        path.write_bytes(text)
-    with pytest.raises(RunError, match=r"log\.jsonl: it ends before step 2, where training resumes"):
-        TrainingLog(path, 2)
-    assert (path.read_bytes() if path.exists() else None) == text
+    lines = [f'{{"step": {step}, "loss": 1}}\n' for step in (*kept, 4)]
+    path.write_text("".join([*lines[:-1], '{"step": 3, "eval_loss": 1}\n', lines[-1]]))
+    with TrainingLog(path, 3) as log:
+        assert log.missing == missing
+    path.unlink()
+    with TrainingLog(path, 3) as log, TrainingLog(path) as new:
+        assert (log.missing, new.missing) == (3, 0)
 
 
 def test_a_resumed_log_drops_later_steps(tmp_path: Path) -> None:

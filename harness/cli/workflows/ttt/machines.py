@@ -10,8 +10,7 @@ from harness.core.errors import ConfigError, MissingExtraError, ServerError
 from harness.core.gpus import list_gpus, visible_gpus
 from serve.client import admin
 from serve.launch.machine import detect_machine
-
-_OUTPUT_LAYER = "lm_head"
+from trainers.model.lora import targets_head
 
 
 def check_servers(job: TttJob) -> None:
@@ -33,12 +32,12 @@ def check_servers(job: TttJob) -> None:
             "0.5, which leaves the rest to the trainer's weights and both programs, or use --schedule train-first"
         )
     lora = options.recipe.lora
-    if options.rescore and lora is not None and _OUTPUT_LAYER in lora.targets:
+    if options.rescore and lora is not None and targets_head(lora):
         unable = ["a GPU"] if on_gpu else [url for url in options.servers if not _scores_output_layer(url)]
         if unable:
             raise ConfigError(
-                f"--rescore: the recipe trains the output layer ({_OUTPUT_LAYER} in lora.targets), with which vLLM's "
-                f"log-probabilities of prompts are wrong on {unable[0]}; leave out {_OUTPUT_LAYER}, or --rescore"
+                f"--rescore: the recipe trains the output layer (lm_head in lora.targets), with which vLLM's "
+                f"log-probabilities of prompts are wrong on {unable[0]}; leave out lm_head, or --rescore"
             )
 
 

@@ -93,14 +93,16 @@ class TrainerProcess:
                 raise RunError(f"{output} ({self._log} may say why)")
 
     def close(self) -> None:
-        """End the process: it stops at the end of its input, else by signals."""
+        """End the process: it stops at the end of its input, else by signals. It forgets tasks without a reply."""
         process, self._process = self._process, None
+        is_busy = bool(self._unanswered)
+        self._unanswered.clear()  # who gives tasks afterwards gives these again
         if process is None:
             return
         with suppress(OSError):
             if process.stdin is not None:
                 process.stdin.close()
-        if self._unanswered:
+        if is_busy:
             process.terminate()
         try:
             process.wait(_END_SECONDS)
