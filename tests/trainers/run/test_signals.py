@@ -18,14 +18,14 @@ import os, signal, sys, time
 received = []
 def record(number, frame):
     received.append(number)
-    os.write(1, b"%d\\n" % number)  # unlike print, it may be interrupted by another signal
+    os.write(1, b"%d\\n" % number)  # a whole line at once, unlike print: a signal may come in between
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, record)
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 end = time.monotonic() + 60
 while received.count(signal.SIGINT) < int(sys.argv[-1]) and time.monotonic() < end:
     time.sleep(0.01)
-print("saved", flush=True)
+os.write(1, b"saved\\n")
 """
 PARENT = """
 import sys
