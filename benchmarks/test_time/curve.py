@@ -21,7 +21,7 @@ from harness.runs.schemas.results_schema import Metric
 STEPS = (5, 10, 20, 40, 80)
 METRICS = ("accuracy", "pass_n", "vote_2")
 VIEWS = 8
-_NO_TRAINING = ("--deadline", "0.001s")
+_NO_TRAINING = ("--training-deadline", "0.001s")
 """With it every task is answered by the base: the figures for 0 steps."""
 
 
